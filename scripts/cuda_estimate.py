@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """What a step of training and a token of an 8B model should take on a GPU, from counted instructions, products and bytes.
 
-    scripts/cuda_estimate.py [--counts FILE] [--gpu h100|h200] [--tma] [--expanded]
+    scripts/cuda_estimate.py [--counts FILE] [--gpu h100|h200] [--tma] [--expanded] [--overlap]
 
 --counts: what `scripts/cuda_instructions.py --json` printed; without it that is run here, for which nvcc is needed. Every line of the
 table says what it is made of. These are estimates: nothing in them was measured on a GPU. --tma: products with copies by the tensor
-memory accelerator (LORICA_CUDA_TMA=1). --expanded: where the plan has room for bf16 copies of the weights (16 GB at 8B).
+memory accelerator (LORICA_CUDA_TMA=1). --expanded: where the plan has room for bf16 copies of the weights (16 GB at 8B). --overlap: kernels of a token begin while the one before
+ends (LORICA_CUDA_OVERLAP=1).
 
 A kernel on tensor cores takes the longest of three: what its tensor cores need, what its schedulers need to issue its instructions
 (one a cycle each), and what its operands need from the L2 cache or from shared memory; a part of it is lost to the fewer tiles of the last wave, to the
@@ -27,11 +28,12 @@ LAYERS, EMBD, FF, HEADS, HEADS_KV, DIM, VOCAB, RANK = 32, 4096, 14336, 32, 8, 12
 KV = HEADS_KV * DIM
 WEIGHT_BYTES = 0.57
 LAUNCH = 1.5e-6  # from one kernel of a graph to the next
+OVERLAPPED_LAUNCH = 0.7e-6  # where the next one is on the device already and waits for the memory of the one before: a guess
 
 
 class Estimate:
-    def __init__(self, counts, gpu, tokens, tma=False, copies=False):
-        self.counts, self.gpu, self.tokens, self.tma, self.copies = counts, gpu, tokens, tma, copies
+    def __init__(self, counts, gpu, tokens, tma=False, copies=False, overlap=False):
+        self.counts, self.gpu, self.tokens, self.tma, self.copies, self.overlap = counts, gpu, tokens, tma, copies, overlap
         self.rows = []
 
     def kernel(self, *parts):
@@ -122,13 +124,14 @@ class Estimate:
     def token(self, n_keys=1024):
         self.rows = []
         weights = LAYERS * (2 * EMBD * EMBD + 2 * EMBD * KV + 3 * EMBD * FF) + VOCAB * EMBD
-        row = self.kernel("matvec_kernel<12, 1>")
-        issue = weights / 2048 * row["issue"] / (4 * self.gpu["sm"] * self.gpu["clock"] * 1e9) / 0.85
+        row = self.kernel("matvec_row_kernel<12>")
+        issue = weights / 4096 * row["issue"] / (4 * self.gpu["sm"] * self.gpu["clock"] * 1e9) / 0.85
         memory = self.bytes(weights * WEIGHT_BYTES, 0.88)
         self.add("products with W and head", max(issue, memory),
-                 f"memory {memory * 1e3:.2f} ms, issue {issue * 1e3:.2f} ms ({row['issue']} instructions for 2,048 weights)")
-        self.add("attention", LAYERS * (self.bytes(n_keys * KV * 2 * 2, 0.5) + 2 * LAUNCH + 3e-6), f"{n_keys:,} keys")
-        self.add("launches", LAYERS * 6 * LAUNCH, "of a graph")
+                 f"memory {memory * 1e3:.2f} ms, issue {issue * 1e3:.2f} ms ({row['issue']} instructions for 4,096 weights)")
+        launch = OVERLAPPED_LAUNCH if self.overlap else LAUNCH
+        self.add("attention", LAYERS * (self.bytes(n_keys * KV * 2 * 2, 0.5) + 2 * launch + 3e-6), f"{n_keys:,} keys")
+        self.add("launches", LAYERS * 6 * launch, "of a graph")
         self.add("logits to the host", VOCAB * 4 / 20e9 + 10e-6, "pinned")
         return sum(row[1] for row in self.rows)
 
@@ -146,6 +149,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--tma", action="store_true")
     parser.add_argument("--expanded", action="store_true")
+    parser.add_argument("--overlap", action="store_true")
     arguments = parser.parse_args()
     if arguments.counts:
         with open(arguments.counts) as file:
@@ -157,7 +161,7 @@ def main():
             print(printed.strip())
             return
         counts = json.loads(printed)
-    estimate = Estimate(counts, GPUS[arguments.gpu], arguments.tokens, arguments.tma, arguments.expanded)
+    estimate = Estimate(counts, GPUS[arguments.gpu], arguments.tokens, arguments.tma, arguments.expanded, arguments.overlap)
     total = estimate.step()
     estimate.show(f"{arguments.tokens:,} tokens of one sequence, {arguments.gpu.upper()}", total)
     print(f"{arguments.tokens / total:,.0f} tokens a second\n")

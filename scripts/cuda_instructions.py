@@ -203,9 +203,9 @@ def own_bytes(kernel, only, mma):
             return cols * 64 * 2, 4
     if kernel.startswith("adapter_gradient_kernel"):  # a tile of dy for so many products
         return mma / (numbers(kernel)[0] / 16 * 16) * 64 * 64 * 2, 4
-    if kernel.startswith("matvec"):
+    if kernel.startswith("matvec"):  # of one row of x, two chunks are a turn
         kind = numbers(kernel)[0]
-        return 2048 / 256 * (PLAIN[kind] if kind in PLAIN else TYPES[kind][1]), 1
+        return (4096 if "row" in kernel else 2048) / 256 * (PLAIN[kind] if kind in PLAIN else TYPES[kind][1]), 1
     return 0, 4
 
 

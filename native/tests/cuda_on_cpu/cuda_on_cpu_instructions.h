@@ -17,6 +17,8 @@ inline uint32_t pack_bf16(float low, float high) {
     return Bf16(low).bits | static_cast<uint32_t>(Bf16(high).bits) << 16;
 }
 
+inline void await_kernels_before() {}
+
 inline uint32_t bytes_at(uint32_t low, uint32_t high, uint32_t which) {
     if (which & 0x8888) std::abort();
     return __byte_perm(low, high, which);

@@ -49,6 +49,7 @@ __device__ __forceinline__ void load_fours(float (&x)[n], const T * row, int dim
 // a time.
 template <typename T, int own_elements, int group>
 __global__ void __launch_bounds__(attention_threads) attention_decode_kernel(const __grid_constant__ Arguments<T> p) {
+    await_kernels_before();
     constexpr int max_dim = own_elements * warp_size;
     const AttentionTile query = p.queries[blockIdx.x];
     const int groups_per_kv = (p.heads_per_kv + group - 1) / group;
@@ -145,6 +146,7 @@ __global__ void __launch_bounds__(attention_threads) attention_decode_kernel(con
 template <typename T>
 __global__ void __launch_bounds__(attention_threads) attention_decode_combine_kernel(
     const __grid_constant__ Arguments<T> p) {
+    await_kernels_before();
     const AttentionTile query = p.queries[blockIdx.x];
     const auto head = static_cast<int>(blockIdx.y);
     const float * parts = p.parts + (int64_t{blockIdx.x} * p.n_head + head) * p.n_parts * (2 + p.dim);
@@ -199,8 +201,10 @@ void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, con
         auto run = [&](auto own_elements, auto group) {
             const int64_t groups = int64_t{shape.n_head_kv} * divide_up(heads_per_kv, group());
             launch("attention_decode", context.stream, attention_decode_kernel<T, own_elements(), group()>,
-                   {dim3(n_queries, static_cast<unsigned>(groups), static_cast<unsigned>(n_parts)), attention_threads,
-                    size_t{warps} * group() * (2 + own_elements() * warp_size) * sizeof(float)},
+                   {.blocks = dim3(n_queries, static_cast<unsigned>(groups), static_cast<unsigned>(n_parts)),
+                    .threads = attention_threads,
+                    .shared_bytes = size_t{warps} * group() * (2 + own_elements() * warp_size) * sizeof(float),
+                    .overlaps = context.overlaps},
                    p);
         };
         with_lane_elements(shape.head_dim, [&](auto own_elements) {
@@ -213,7 +217,7 @@ void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, con
             }
         });
         launch("attention_decode_combine", context.stream, attention_decode_combine_kernel<T>,
-               {dim3(n_queries, n_head), attention_threads, 0}, p);
+               {.blocks = dim3(n_queries, n_head), .threads = attention_threads, .overlaps = context.overlaps}, p);
     });
 }
 

@@ -392,8 +392,8 @@ private:
     // Every operation begins here.
     Context context() {
         state_->enter();
-        return {stream(),      *workspace_, state_->n_multiprocessors(), act_, state_->wgmma(),
-                state_->tma(), *adapters_,  graphs_->recording()};
+        return {stream(),           *workspace_, state_->n_multiprocessors(), act_, state_->wgmma(), state_->tma(),
+                state_->overlaps(), *adapters_,  graphs_->recording()};
     }
     // Of everything that repeat() may record.
     cudaStream_t stream() const { return graphs_->recording() ? graphs_->recording_stream() : state_->stream(); }

@@ -93,6 +93,16 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// The first thing that a kernel does whose Extent::overlaps: from here on it reads what the kernels before have
+// written, and may write what they use. The next kernel, if it is one of these, takes its place on the device
+// meanwhile.
+__device__ __forceinline__ void await_kernels_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // Bytes of `high` and `low`, which are numbered from the lowest of `low` on: those that the lowest four hexadecimal
 // digits of `which` name, of which each is below 8. __byte_perm makes sure of that.
 __device__ __forceinline__ uint32_t bytes_at(uint32_t low, uint32_t high, uint32_t which) {

@@ -41,6 +41,7 @@ DeviceState::DeviceState(int32_t index) : index_(index) {
     }
     wgmma_ = has_wgmma() && device.compute_major == 9 && !is_set("LORICA_CUDA_WGMMA", "0");
     tma_ = wgmma_ && is_set("LORICA_CUDA_TMA", "1") && has_tensor_maps();
+    overlaps_ = device.compute_major >= 9 && is_set("LORICA_CUDA_OVERLAP", "1");
     graphs_ = !is_set("LORICA_CUDA_GRAPHS", "0") && !launches_are_awaited();
     enter();
     detail_ = device.name + ", compute capability " + std::to_string(device.compute_major) + "." +
@@ -62,7 +63,7 @@ std::string DeviceState::detail(Dtype act) const {
            (tma_     ? ", wgmma with TMA"
             : wgmma_ ? ", wgmma"
                      : "") +
-           (graphs_ ? "" : ", no graphs");
+           (overlaps_ ? ", overlapping" : "") + (graphs_ ? "" : ", no graphs");
 }
 
 DeviceState::~DeviceState() {

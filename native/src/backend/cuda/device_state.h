@@ -37,6 +37,9 @@ public:
     bool wgmma() const { return wgmma_; }
     // And have their operands brought by the tensor memory accelerator: where LORICA_CUDA_TMA is 1.
     bool tma() const { return tma_; }
+    // A kernel of decoding may begin while the one before ends (programmatic dependent launches): where
+    // LORICA_CUDA_OVERLAP is 1 and the compute capability 9.0 or later.
+    bool overlaps() const { return overlaps_; }
     // More than the 100 KiB of a multiprocessor of compute capability 8.6, 8.9 or 12.0.
     bool has_much_shared_memory() const { return has_much_shared_memory_; }
     // Repeated work is recorded as CUDA graphs, unless the environment variable LORICA_CUDA_GRAPHS is 0 or recording
@@ -59,7 +62,7 @@ private:
     std::string detail_;
     int n_multiprocessors_ = 0;
     double peak_ = 0;
-    bool wgmma_ = false, tma_ = false, has_much_shared_memory_ = false;
+    bool wgmma_ = false, tma_ = false, overlaps_ = false, has_much_shared_memory_ = false;
     std::atomic<bool> graphs_ = true;
     std::mutex mutex_;
     std::map<std::pair<const std::byte *, Dtype>, void *> expanded_;

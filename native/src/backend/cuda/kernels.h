@@ -18,9 +18,10 @@ struct Context {
     cudaStream_t stream;
     Workspace & workspace;
     int n_multiprocessors;
-    Dtype act;   // bf16: tensor cores; f32: plain kernels
-    bool wgmma;  // products may use the instructions of sm_90a
-    bool tma;    // and have their operands brought by the tensor memory accelerator
+    Dtype act;      // bf16: tensor cores; f32: plain kernels
+    bool wgmma;     // products may use the instructions of sm_90a
+    bool tma;       // and have their operands brought by the tensor memory accelerator
+    bool overlaps;  // kernels of decoding may begin while the one before ends
     AdapterCopies & adapters;
     bool recording;  // nothing that is made now is kept
 };

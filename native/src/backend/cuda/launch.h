@@ -56,6 +56,9 @@ struct Extent {
     size_t shared_limit =
         size_t{99} << 10;  // what a block can have on the devices that the kernel is for; 99 KiB: sm_86, 89, 120
     int cluster = 1;       // of so many neighbouring blocks along x
+    // Compute capability 9.0 and later: it may begin while the kernel before ends. It calls await_kernels_before()
+    // first.
+    bool overlaps = false;
 };
 
 // Around a launch: waits for the kernel when launches are awaited.
@@ -68,6 +71,7 @@ void launch(const char * name, cudaStream_t stream, void (*kernel)(Parameters...
             const Arguments &... arguments) {
     if (extent.blocks.x == 0 || extent.blocks.y == 0 || extent.blocks.z == 0) return;
     before_launch(stream);
+    if (extent.overlaps && extent.cluster > 1) fail(LORICA_ERROR_INTERNAL, name, ": overlaps, in clusters");
 #ifdef LORICA_CUDA_ON_CPU
     if (extent.shared_bytes > extent.shared_limit) fail(LORICA_ERROR_INTERNAL, name, ": too much shared memory");
     run_on_cpu(name, extent.blocks, extent.threads, extent.shared_bytes, extent.cluster, stream,
@@ -79,11 +83,16 @@ void launch(const char * name, cudaStream_t stream, void (*kernel)(Parameters...
                                    static_cast<int>(extent.shared_bytes)),
               name);
     }
-    if (extent.cluster > 1) {
+    if (extent.cluster > 1 || extent.overlaps) {
         cudaLaunchAttribute attribute{};
-        attribute.id = cudaLaunchAttributeClusterDimension;
-        attribute.val.clusterDim.x = static_cast<unsigned>(extent.cluster);
-        attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+        if (extent.overlaps) {
+            attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+            attribute.val.programmaticStreamSerializationAllowed = 1;
+        } else {
+            attribute.id = cudaLaunchAttributeClusterDimension;
+            attribute.val.clusterDim.x = static_cast<unsigned>(extent.cluster);
+            attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+        }
         cudaLaunchConfig_t config{};
         config.gridDim = extent.blocks;
         config.blockDim = dim3(static_cast<unsigned>(extent.threads));

@@ -172,6 +172,7 @@ static_assert(chunk == half_warp * pair_size && pairs_floats <= chunk_floats);
 
 template <ggml_type type>
 __global__ void __launch_bounds__(threads, 2) matvec_row_kernel(const __grid_constant__ Arguments p) {
+    await_kernels_before();
     const Input & input = p.input;
     auto * x = reinterpret_cast<float *>(shared_memory());
     const int lane = static_cast<int>(threadIdx.x) % half_warp, r = static_cast<int>(threadIdx.x) / half_warp % 2;
@@ -241,6 +242,7 @@ __global__ void __launch_bounds__(threads, 2) matvec_row_kernel(const __grid_con
 // Several rows of x, or weights without quants: values are made once for all of them.
 template <ggml_type type, int max_rows>
 __global__ void __launch_bounds__(threads, 2) matvec_kernel(const __grid_constant__ Arguments p) {
+    await_kernels_before();
     const Input & input = p.input;
     auto * x = reinterpret_cast<float *>(shared_memory());
     const int lane = static_cast<int>(threadIdx.x) % warp_size;
@@ -320,6 +322,7 @@ struct ProjectionArguments {
 // A has few rows: a block for each.
 template <int max_rows>
 __global__ void __launch_bounds__(threads) lora_a_kernel(const __grid_constant__ ProjectionArguments p) {
+    await_kernels_before();
     const Input & input = p.input;
     auto * partial = reinterpret_cast<float *>(shared_memory());
     int number = 0;
@@ -376,7 +379,12 @@ void project(const Context & context, const Input & input, std::span<const Linea
     const auto launch_all = [&] {
         const auto kernel = input.rows == 1 ? lora_a_kernel<1> : lora_a_kernel<matvec_max_rows>;
         const size_t shared_floats = 2 * warps * static_cast<size_t>(input.rows);
-        launch("matvec_lora_a", context.stream, kernel, {dim3(n_blocks), threads, shared_floats * sizeof(float)}, p);
+        launch("matvec_lora_a", context.stream, kernel,
+               {.blocks = dim3(n_blocks),
+                .threads = threads,
+                .shared_bytes = shared_floats * sizeof(float),
+                .overlaps = context.overlaps},
+               p);
         p.n_layers = 0;
         n_blocks = 0;
     };
@@ -467,7 +475,10 @@ void run(const Context & context, const char * name, const Input & input, std::v
         jobs = std::move(later);
         with_device_type(type, [&](auto constant) {
             constexpr ggml_type t = decltype(constant)::value;
-            const Extent extent{dim3(n_blocks), threads, shared_floats * sizeof(float)};
+            const Extent extent{.blocks = dim3(n_blocks),
+                                .threads = threads,
+                                .shared_bytes = shared_floats * sizeof(float),
+                                .overlaps = context.overlaps};
             if (input.rows > 1) return launch(name, context.stream, matvec_kernel<t, matvec_max_rows>, extent, p);
             if constexpr (is_plain(t)) {
                 launch(name, context.stream, matvec_kernel<t, 1>, extent, p);

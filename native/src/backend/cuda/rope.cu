@@ -70,6 +70,7 @@ template <typename T>
 __global__ void rope_into_cache_kernel(View<T> q, View<const T> k, View<const T> v, const int32_t * positions,
                                        const int32_t * rows, const __grid_constant__ Frequencies f, View<T> k_cache,
                                        View<T> v_cache) {
+    await_kernels_before();
     const int64_t t = blockIdx.x, n_head = q.cols / f.head_dim, n_head_kv = k.cols / f.head_dim;
     const int32_t position = positions[t], row = rows ? rows[t] : position;
     int64_t head = blockIdx.y;
@@ -128,8 +129,10 @@ void rope_into_cache(const Context & context, Matrix q, Matrix k, Matrix v, cons
     const auto n_heads = static_cast<unsigned>((q.cols + k.cols + v.cols) / rope.head_dim);
     with_type(q.type, [&]<typename T>(T *) {
         launch("rope_into_cache", context.stream, rope_into_cache_kernel<T>,
-               {dim3(static_cast<unsigned>(q.rows), n_heads), warp_size, 0}, view<T>(q), view<const T>(k),
-               view<const T>(v), positions, rows, f, view<T>(k_cache), view<T>(v_cache));
+               {.blocks = dim3(static_cast<unsigned>(q.rows), n_heads),
+                .threads = warp_size,
+                .overlaps = context.overlaps},
+               view<T>(q), view<const T>(k), view<const T>(v), positions, rows, f, view<T>(k_cache), view<T>(v_cache));
     });
 }
 
