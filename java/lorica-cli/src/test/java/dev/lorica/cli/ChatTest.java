@@ -253,4 +253,16 @@ class ChatTest {
             throw new AssertionError(line, e);
         }
     }
+
+    @Test
+    void anEncoderIsRefusedBeforeAQuestionIsAsked() throws Exception {
+        String model = folder.resolve("bert.gguf").toString();
+        Program.run(
+                        "convert",
+                        Program.repository("java/lorica-core/src/test/resources/convert/bert"),
+                        model,
+                        "--type=F32")
+                .succeeds();
+        Program.run("chat", "--model=" + model).failsWith(ExitCode.FAILED, "architecture 'bert' is an encoder");
+    }
 }

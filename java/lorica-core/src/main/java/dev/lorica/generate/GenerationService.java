@@ -10,7 +10,6 @@ import dev.lorica.exceptions.MemoryException;
 import dev.lorica.exceptions.UnsupportedException;
 import dev.lorica.generate.BatchGenerator.Request;
 import dev.lorica.internal.Arguments;
-import dev.lorica.internal.Inner;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -119,10 +118,7 @@ public final class GenerationService implements AutoCloseable {
         this.model = model;
         this.config = config;
         positions = Math.min(config.positions(), model.info().contextLength());
-        if (Inner.MODEL.of(model).classifier((isEncoder, outputs, type, problem, labels) -> isEncoder)) {
-            throw new UnsupportedException("architecture '" + model.info().architecture()
-                    + "' is an encoder, which reads whole texts and writes none");
-        }
+        Generator.requireWriter(model);
         thread = new Thread(this::run, "lorica-generation");
         thread.setDaemon(true);
         thread.start();

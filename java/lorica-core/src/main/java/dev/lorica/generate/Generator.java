@@ -11,6 +11,7 @@ import dev.lorica.data.Message;
 import dev.lorica.data.PromptTemplate;
 import dev.lorica.exceptions.CancelledException;
 import dev.lorica.exceptions.InvalidArgumentException;
+import dev.lorica.exceptions.UnsupportedException;
 import dev.lorica.internal.Arguments;
 import dev.lorica.internal.Inner;
 import java.util.Arrays;
@@ -72,6 +73,7 @@ public final class Generator implements AutoCloseable {
      * Generates with the base alone.
      *
      * @param model the model, which stays the caller's
+     * @throws UnsupportedException if the model writes no texts
      */
     public Generator(Model model) {
         this(model, List.of());
@@ -82,6 +84,7 @@ public final class Generator implements AutoCloseable {
      *
      * @param model   the model
      * @param adapter {@code null}: the base alone
+     * @throws UnsupportedException if the model writes no texts
      */
     public Generator(Model model, Adapter adapter) {
         this(model, adapter == null ? List.of() : List.of(new ScaledAdapter(adapter, 1)));
@@ -92,13 +95,22 @@ public final class Generator implements AutoCloseable {
      *
      * @param model    the model
      * @param adapters whose sum is applied unless a text is asked for with others; none: the base alone
+     * @throws UnsupportedException if the model writes no texts
      */
     public Generator(Model model, List<ScaledAdapter> adapters) {
         Arguments.given(model, "model");
         Arguments.given(adapters, "adapters");
+        requireWriter(model);
         this.model = model;
         this.adapters = Arguments.all(adapters, "adapters");
         this.adapters.forEach(one -> one.adapter().requireModel(model));
+    }
+
+    static void requireWriter(Model model) {
+        if (Inner.MODEL.of(model).classifier((isEncoder, outputs, type, problem, labels) -> isEncoder)) {
+            throw new UnsupportedException("architecture '" + model.info().architecture()
+                    + "' is an encoder, which reads whole texts and writes none");
+        }
     }
 
     /** {@return the model} */
