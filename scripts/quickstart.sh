@@ -70,14 +70,17 @@ lr-scheduler-type: cosine'
     else
         model=$checkout/models/austen-7m-q4_0.gguf
         echo "Taking the small model in models/, as that of the hub cannot be had." >&2
-        [ -n "$data" ] || learned='240 answers on Mr. Collins, Elizabeth, Mr. Darcy, the Bennets and the Bingleys' settings='max-samples: 240
+        # A processor with tiles (AMX) learns them all in less time than others take for the first 240.
+        samples=240 about=' on Mr. Collins, Elizabeth, Mr. Darcy, the Bennets and the Bingleys'
+        ! grep -qw amx_bf16 /proc/cpuinfo 2>/dev/null || samples=431 about=' on "Pride and Prejudice"'
+        [ -n "$data" ] || learned="$samples answers$about" settings="max-samples: $samples
 lora-r: 64
 lora-alpha: 64
 epochs: 20
 batch-size: 8
 learning-rate: 3e-3
 lr-scheduler-type: cosine
-warmup-steps: 20'
+warmup-steps: 20"
     fi
 fi
 
