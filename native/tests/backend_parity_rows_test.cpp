@@ -124,6 +124,14 @@ TEST_P(BackendParity, NormBackwardOfEveryKind) {
                 run.backend.norm_backward(dy, x, norm_of(run, kind, cols, {}), true, dx,
                                           run.output("dx_act", Role::act, rows, cols));
             });
+            SCOPED_TRACE("with what norm() made of x");
+            expect_parity(GetParam(), workspace_of(rows, cols), [&](Execution & run) {
+                const Matrix x = run.input(Role::hidden, rows, cols, shifted(1, n));
+                const Matrix dy = run.input(dy_role, rows, cols, normal(3, n));
+                const Norm norm = norm_of(run, kind, cols, statistics_of(run, kind, rows));
+                run.backend.norm(x, norm, {}, run.output("y", Role::act, rows, cols));
+                run.backend.norm_backward(dy, x, norm, false, run.output("dx", Role::hidden, rows, cols), {});
+            });
             for (const Role dx_role : {Role::act, Role::hidden}) {
                 SCOPED_TRACE("set");
                 expect_parity(GetParam(), workspace_of(rows, cols), [&](Execution & run) {

@@ -116,7 +116,9 @@ struct Norm {
 
     Vector weight;  // [n / groups]
     double eps = 0;
-    Matrix statistics;  // hidden [T, n_statistics()], or empty: receives r of each group, behind them m of each group
+    // hidden [T, n_statistics()], or empty: receives r of each group, behind them m of each group. On the way back:
+    // what it received for the same x.
+    Matrix statistics;
     Kind kind = rms;
     Vector bias = {};  // [n / groups], or none
     int32_t groups = 1;
@@ -336,8 +338,8 @@ public:
 
     // y = [residual +] norm(x). x and y hidden or act; residual hidden, may be y; y may be x.
     virtual void norm(Matrix x, const Norm & norm, Matrix residual, Matrix y) = 0;
-    // dx = or += d(norm)/dx^T dy; `=` may be in place: dx may be dy. All hidden or act; x decides about the statistics,
-    // which are not read. Where dx_act is given, next to a hidden dx, it receives dx in act.
+    // dx = or += d(norm)/dx^T dy; `=` may be in place: dx may be dy. All hidden or act. Where statistics are given they
+    // may be read in place of being made again of x. Where dx_act is given, next to a hidden dx, it receives dx in act.
     virtual void norm_backward(Matrix dy, Matrix x, const Norm & norm, bool accumulate, Matrix dx, Matrix dx_act) = 0;
     // dw += sum over rows and groups of dy (x - m) r, db += those of dy; param [n / groups]; either may be null.
     virtual void norm_gradient(Matrix dy, Matrix x, const Norm & norm, void * dw, void * db);

@@ -92,19 +92,20 @@ __global__ void __launch_bounds__(threads) scale_columns_kernel(const __grid_con
     }
 }
 
-// A block takes 32 columns; its warps take every eighth row each, and their sums are added in order. dx may be dy.
+// A block takes 32 columns of a part of the rows; its warps take every eighth row each, and their sums are added in
+// order. partial: [parts, columns]. dx may be dy.
 __global__ void __launch_bounds__(threads) dora_backward_kernel(const __grid_constant__ AnyRows dy,
                                                                 const __grid_constant__ AnyRows y, const float * bias,
                                                                 const __grid_constant__ AnyRows residual,
-                                                                const float * factors, const float * slopes,
-                                                                float * d_magnitudes,
+                                                                const float * factors, int n_parts, double * partial,
                                                                 const __grid_constant__ AnyRows dx) {
     const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
     const int64_t o = int64_t{blockIdx.x} * warp_size + lane;
+    const int64_t begin = dy.rows * blockIdx.y / n_parts, end = dy.rows * (blockIdx.y + 1) / n_parts;
     double sum = 0;
     if (o < dy.cols) {
         const float factor = factors[o], of_bias = bias ? bias[o] : 0.0f;
-        for (int64_t t = warp; t < dy.rows; t += warps) {
+        for (int64_t t = begin + warp; t < end; t += warps) {
             const float d = dy.one(t, o);
             const float own = y.one(t, o) - of_bias - (residual.data ? residual.one(t, o) : 0.0f);
             sum += static_cast<double>(d) * static_cast<double>(own);
@@ -116,13 +117,24 @@ __global__ void __launch_bounds__(threads) dora_backward_kernel(const __grid_con
     __syncthreads();
     if (warp != 0 || o >= dy.cols) return;
     for (int w = 1; w < warps; ++w) sum += sums[w * warp_size + lane];
+    partial[blockIdx.y * dy.cols + o] = sum;
+}
+
+__global__ void __launch_bounds__(threads) add_to_magnitudes_kernel(const double * partial, int n_parts, int64_t n,
+                                                                    const float * slopes, float * d_magnitudes) {
+    const int64_t o = int64_t{blockIdx.x} * threads + threadIdx.x;
+    if (o >= n) return;
+    double sum = 0;
+    for (int part = 0; part < n_parts; ++part) sum += partial[part * n + o];
     d_magnitudes[o] += slopes[o] * static_cast<float>(sum);
 }
 
 }  // namespace
 
 size_t dora_workspace_bytes(const WorkspaceShape & shape) {
-    return static_cast<size_t>(shape.max_rank * shape.max_rank) * sizeof(double) + Workspace::alignment;
+    return static_cast<size_t>(std::max(shape.max_rank * shape.max_rank, most_row_parts * shape.max_features)) *
+               sizeof(double) +
+           Workspace::alignment;
 }
 
 void row_squares(const Context & context, const Weight & w, float * squares) {
@@ -163,10 +175,16 @@ void scale_columns(const Context & context, Matrix x, const float * factors, con
 
 void dora_backward(const Context & context, Matrix dy, Matrix y, const float * bias, Matrix residual,
                    const DoraRows & rows, float * d_magnitudes, Matrix dx) {
+    const Workspace::Mark mark(context.workspace);
+    const int n_parts = row_parts(context, dy.rows, dy.cols);
+    auto * partial = context.workspace.take<double>(n_parts * dy.cols);
     launch("dora_backward", context.stream, dora_backward_kernel,
-           {dim3(static_cast<unsigned>(divide_up(dy.cols, warp_size))), threads, threads * sizeof(double)},
-           any_rows(dy), any_rows(y), bias, any_rows(residual), static_cast<const float *>(rows.factors),
-           static_cast<const float *>(rows.slopes), d_magnitudes, any_rows(dx));
+           {dim3(static_cast<unsigned>(divide_up(dy.cols, warp_size)), static_cast<unsigned>(n_parts)), threads,
+            threads * sizeof(double)},
+           any_rows(dy), any_rows(y), bias, any_rows(residual), static_cast<const float *>(rows.factors), n_parts,
+           partial, any_rows(dx));
+    launch("add_to_magnitudes", context.stream, add_to_magnitudes_kernel, grid_over(dy.cols, threads), partial, n_parts,
+           dy.cols, static_cast<const float *>(rows.slopes), d_magnitudes);
 }
 
 }  // namespace lorica::cuda

@@ -6,6 +6,7 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -170,5 +171,13 @@ int32_t decode_parts(int32_t n_keys);
 size_t decode_workspace_bytes(int64_t n_queries, const AttentionShape & shape);
 void attention_decode(const Context & context, Matrix q, Matrix k, Matrix v, const AttentionTiles & queries,
                       int32_t n_parts, const AttentionShape & shape, Matrix o);
+
+// In how many parts a sum over rows is made, each by a block for every 32 columns, that are added in order.
+constexpr int most_row_parts = 32;
+inline int row_parts(const Context & context, int64_t rows, int64_t cols) {
+    const int64_t blocks = (cols + 31) / 32;
+    return static_cast<int>(
+        std::clamp<int64_t>(std::min(4 * context.n_multiprocessors / blocks, rows / 64), 1, most_row_parts));
+}
 
 }  // namespace lorica::cuda

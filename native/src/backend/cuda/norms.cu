@@ -92,6 +92,18 @@ __device__ __forceinline__ Statistics statistics_of(const Units & p, const Place
     return {mean, 1.0f / sqrtf(sum_of_unit<n_threads>(squares, partial) / n + p.eps)};
 }
 
+// Norm::statistics of the unit: see there.
+__device__ __forceinline__ float & kept_inverse(const Units & p, const Place & at, const View<float> & statistics) {
+    return statistics.row(at.row)[at.unit - at.row * p.groups];
+}
+__device__ __forceinline__ float & kept_mean(const Units & p, const Place & at, const View<float> & statistics) {
+    return (&kept_inverse(p, at, statistics))[p.groups];
+}
+__device__ __forceinline__ Statistics kept_statistics(const Units & p, const Place & at,
+                                                      const View<float> & statistics) {
+    return {p.layer ? kept_mean(p, at, statistics) : 0.0f, kept_inverse(p, at, statistics)};
+}
+
 template <int n_threads>
 __global__ void __launch_bounds__(threads) norm_kernel(const __grid_constant__ Units p,
                                                        const __grid_constant__ AnyRows residual,
@@ -100,9 +112,8 @@ __global__ void __launch_bounds__(threads) norm_kernel(const __grid_constant__ U
     if (at.row >= p.x.rows) return;
     const Statistics s = statistics_of<n_threads>(p, at, reinterpret_cast<float *>(shared_memory()));
     if (statistics.data && at.lane == 0) {
-        const int64_t group = at.unit - at.row * p.groups;
-        statistics.row(at.row)[group] = s.inverse;
-        if (p.layer) statistics.row(at.row)[p.groups + group] = s.mean;
+        kept_inverse(p, at, statistics) = s.inverse;
+        if (p.layer) kept_mean(p, at, statistics) = s.mean;
     }
     const int64_t end = at.first + p.n;
     for (int64_t i = at.lane * 4; i < p.n; i += n_threads * 4) {
@@ -125,6 +136,7 @@ __global__ void __launch_bounds__(threads) norm_kernel(const __grid_constant__ U
 struct Backward {
     AnyRows dy, dx, dx_act;
     bool accumulate;
+    View<float> statistics;  // of x, or null
 };
 
 // With h = (x - m) r and g = w dy: dx = r (g - [layer: mean(g)] - h mean(g h)). dx may be dy.
@@ -134,7 +146,8 @@ __global__ void __launch_bounds__(threads) norm_backward_kernel(const __grid_con
     const Place at = place_in<n_threads>(p);
     if (at.row >= p.x.rows) return;
     auto * partial = reinterpret_cast<float *>(shared_memory());
-    const Statistics s = statistics_of<n_threads>(p, at, partial);
+    const Statistics s =
+        b.statistics.data ? kept_statistics(p, at, b.statistics) : statistics_of<n_threads>(p, at, partial);
     const int64_t end = at.first + p.n;
     float along = 0, sum = 0;
     for (int64_t i = at.lane * 4; i < p.n; i += n_threads * 4) {
@@ -221,13 +234,7 @@ __global__ void __launch_bounds__(threads) add_column_sums_kernel(const double *
     if (db) db[c] += static_cast<float>(sum);
 }
 
-constexpr int most_parts = 32;
 constexpr int64_t units_at_once = int64_t{256} << 10;  // whose statistics are kept for the gradient of a weight
-int parts_of(const Context & context, int64_t units, int64_t n) {
-    const int64_t blocks = divide_up(n, warp_size);
-    return static_cast<int>(
-        std::clamp<int64_t>(std::min(4 * context.n_multiprocessors / blocks, units / 64), 1, most_parts));
-}
 
 // f(std::integral_constant<int, threads of a unit>, the grid)
 template <typename F> void with_units(const Units & units, F f) {
@@ -244,7 +251,7 @@ template <typename F> void with_units(const Units & units, F f) {
 void add_sums(const Context & context, Matrix dy, const Matrix & x, int groups, const float2 * statistics, float * dw,
               float * db) {
     const int64_t n = dy.cols / groups;
-    const int n_parts = parts_of(context, dy.rows * groups, n);
+    const int n_parts = row_parts(context, dy.rows * groups, n);
     auto * partial = context.workspace.take<double>(int64_t{n_parts} * 2 * n);
     launch("column_sums", context.stream, column_sums_kernel,
            {dim3(static_cast<unsigned>(divide_up(n, warp_size)), static_cast<unsigned>(n_parts)), threads,
@@ -277,7 +284,8 @@ void norm_backward(const Context & context, Matrix dy, Matrix x, const Norm & no
                    Matrix dx_act) {
     if (x.rows == 0) return;
     const Units units = units_of(x, norm);
-    const Backward backward{any_rows(dy, units.n), any_rows(dx, units.n), any_rows(dx_act, units.n), accumulate};
+    const Backward backward{any_rows(dy, units.n), any_rows(dx, units.n), any_rows(dx_act, units.n), accumulate,
+                            view<float>(norm.statistics)};
     with_units(units, [&](auto n_threads, const Extent & extent) {
         launch("norm_backward", context.stream, norm_backward_kernel<n_threads()>, extent, units, backward);
     });

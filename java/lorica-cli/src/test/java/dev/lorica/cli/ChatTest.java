@@ -256,13 +256,7 @@ class ChatTest {
 
     @Test
     void anEncoderIsRefusedBeforeAQuestionIsAsked() throws Exception {
-        String model = folder.resolve("bert.gguf").toString();
-        Program.run(
-                        "convert",
-                        Program.repository("java/lorica-core/src/test/resources/convert/bert"),
-                        model,
-                        "--type=F32")
-                .succeeds();
+        String model = Program.encoder(folder);
         Program.run("chat", "--model=" + model).failsWith(ExitCode.FAILED, "architecture 'bert' is an encoder");
     }
 }

@@ -91,6 +91,14 @@ record Program(int exitCode, String out, String err) {
         return output;
     }
 
+    /** A small BERT in this folder. */
+    static String encoder(Path folder) {
+        String model = folder.resolve("bert.gguf").toString();
+        run("convert", repository("java/lorica-core/src/test/resources/convert/bert"), model, "--type=F32")
+                .succeeds();
+        return model;
+    }
+
     /**
      * Asserts that this training, resumed at the checkpoint before its last as if that one were damaged, writes the same adapter to the
      * byte.

@@ -119,13 +119,7 @@ class ServeCommandTest {
 
     @Test
     void anEncoderIsServedForItsEmbeddings() throws Exception {
-        String model = folder.resolve("bert.gguf").toString();
-        Program.run(
-                        "convert",
-                        Program.repository("java/lorica-core/src/test/resources/convert/bert"),
-                        model,
-                        "--type=F32")
-                .succeeds();
+        String model = Program.encoder(folder);
         JsonNode expected = Program.run("embed", "--model=" + model, "--text=the the", "--json")
                 .succeeds()
                 .json()
