@@ -343,14 +343,19 @@ class StrangersTest {
         assertThat(storm()).as("what each is to see").containsOnly("good");
         Held before =
                 Held.now(); // with what is kept of a first time: classes, caches, connections of the tests' client
-        List<Long> grown = new ArrayList<>();
+        // Java gives memory back and takes it again as it likes, tens of MB of it. What is lost is lost in every storm,
+        // and shows after many. Other collectors than G1, such as that of a machine of one processor, take more and
+        // more for the heap the more often it is filled to be measured.
+        boolean measured = ManagementFactory.getGarbageCollectorMXBeans().stream()
+                .anyMatch(one -> one.getName().startsWith("G1"));
         Held after = before;
-        for (int i = 0; i < 5; i++) {
-            Held last = after;
+        int storms = 0;
+        do {
             assertThat(storm()).containsOnly("good");
             after = Held.now();
-            grown.add(after.other - last.other);
-        }
+            storms++;
+        } while (storms < (measured ? 10 : 5)
+                || measured && storms < 20 && after.other - before.other >= storms * 4L << 20);
         assertThat(metric("lorica_texts_running")).as("their places are free").isEqualTo("lorica_texts_running 0");
         assertThat(metric("lorica_texts_waiting")).isEqualTo("lorica_texts_waiting 0");
         AtomicLong active = new AtomicLong();
@@ -361,14 +366,10 @@ class StrangersTest {
                 });
         assertThat(active).as("no request is on its way but this one").hasValue(1);
         assertThat(after.heap - before.heap).as("bytes of Java's own memory").isLessThan(8 << 20);
-        // Java gives memory back and takes it again as it likes; what is lost is lost in every storm. Other collectors
-        // than G1, such as that
-        // of a machine of one processor, take more and more for the heap the more often it is filled to be measured.
-        if (ManagementFactory.getGarbageCollectorMXBeans().stream()
-                .anyMatch(one -> one.getName().startsWith("G1"))) {
-            assertThat(grown.stream().sorted().toList().get(2))
-                    .as("bytes of other memory in the median of %s", grown)
-                    .isLessThan(8 << 20);
+        if (measured) {
+            assertThat((after.other - before.other) / storms)
+                    .as("bytes of other memory lost in each of %d storms", storms)
+                    .isLessThan(4 << 20);
         }
         assertThat(after.files - before.files).as("connections").isLessThan(64);
         assertThat(after.threads).as("threads at work").isEqualTo(before.threads);
