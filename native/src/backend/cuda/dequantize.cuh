@@ -248,11 +248,6 @@ constexpr int quant_raise(ggml_type type) {
         default: return 0;
     }
 }
-// Elements that share a scale.
-constexpr int scale_group(ggml_type type) {
-    return type == GGML_TYPE_Q2_K || type == GGML_TYPE_Q3_K || type == GGML_TYPE_Q6_K ? 16 : 32;
-}
-
 // A piece of such a type: quants as bytes in order; scale and offset of either half.
 struct Quants {
     uint32_t q[8];

@@ -1,6 +1,7 @@
-// Products of few rows of x (decoding): as fast as the weights can be read. A warp makes a few elements of y; its lanes
-// read neighbouring pieces of a row of W, expand them in registers and multiply them with x, which lies in shared
-// memory. Every block reads all of x, so that each knows its norm.
+// Products of few rows of x (decoding): as fast as the weights can be read. A warp makes two elements of y of each row
+// of x; its lanes read neighbouring pieces of a row of W and multiply them with x, which lies in shared memory: quants
+// as they are where x is one row, else values that are expanded in registers. Every block reads all of x, so that each
+// knows its norm.
 #include "backend/cuda/activation.cuh"
 #include "backend/cuda/block_pairs.cuh"
 #include "backend/cuda/kernels.h"
